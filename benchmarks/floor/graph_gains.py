@@ -1,7 +1,8 @@
 """What an exporter's graphs cost in ONNX Runtime, against those of an earlier version of this repository.
 
     git worktree add /tmp/before REVISION
-    PYTHONPATH=benchmarks python benchmarks/floor/graph_gains.py --before /tmp/before [--rounds 7] [--seconds 1]
+    PYTHONPATH=benchmarks python benchmarks/floor/graph_gains.py --before /tmp/before [--rounds 7] [--seconds 1] \
+        [--only resnet50_int8 ...] [--batches 1 8]
 
 Each version exports the same networks (`random_models/classifiers.py`). In a round both files run in turns on one
 thread of the CPU provider; its ratio is of the median processor times, before to after, so that above 1 is a gain.
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -34,19 +35,18 @@ _PARTS = ("proto", "server", "export", "client", "benchmarks", ".")
 _MODELS = ("resnet50_int8", "resnet50", "small_int8", "small")
 # (title, the earlier version's model, this version's)
 _PAIRS = (*((name, name, name) for name in _MODELS), ("small fp32 -> int8", "small", "small_int8"))
-_BATCHES = (1, 8)
 _PICTURES = 8
 
 
-def _exported(root: Path, folder: Path) -> Path:
-    """Export the models with the version in `root`, and return their repository."""
+def _exported(root: Path, folder: Path, names: Iterable[str]) -> Path:
+    """Export models with the version in `root`, and return their repository."""
     program = (
         "import pathlib, sys; from random_models.classifiers import repository; "
         "repository(tuple(sys.argv[2:]), pathlib.Path(sys.argv[1]))"
     )
     paths = os.pathsep.join(str(root / part) for part in _PARTS)
     environment = {**os.environ, "PYTHONPATH": paths}
-    subprocess.run([sys.executable, "-c", program, str(folder), *_MODELS], check=True, env=environment, cwd=root)
+    subprocess.run([sys.executable, "-c", program, str(folder), *names], check=True, env=environment, cwd=root)
     return folder
 
 
@@ -79,11 +79,18 @@ def _round(old: Session, new: Session, images: Pixels, seconds: float) -> tuple[
     return median(times[old]), median(times[new])
 
 
-def _rows(before: Path, after: Path, rounds: int, seconds: float) -> Iterator[tuple[str, ...]]:
-    for title, earlier, later in _PAIRS:
+def _rows(
+    before: Path,
+    after: Path,
+    pairs: Iterable[tuple[str, str, str]],
+    batches: Sequence[int],
+    rounds: int,
+    seconds: float,
+) -> Iterator[tuple[str, ...]]:
+    for title, earlier, later in pairs:
         (old, old_bytes), (new, new_bytes) = _session(before, earlier), _session(after, later)
         pictures = _pictures(new)
-        for rows in _BATCHES:
+        for rows in batches:
             images = repeated(pictures, rows)
             expected, found = (each.run({"image": images}, ["logits"])["logits"] for each in (old, new))
             times = [_round(old, new, images, seconds) for _ in range(rounds)]
@@ -106,13 +113,17 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="keep the exports here, and take those that are there")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a round")
+    parser.add_argument("--only", nargs="+", choices=_MODELS, help="these models; all without")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="ROWS")
     arguments = parser.parse_args()
+    names = arguments.only or _MODELS
+    pairs = [pair for pair in _PAIRS if {*pair[1:]} <= {*names}]
     with tempfile.TemporaryDirectory() as scratch:
         folder = (arguments.models or Path(scratch)).resolve()
-        before = _exported(arguments.before.resolve(), folder / "before")
-        after = _exported(_ROOT, folder / "after")
+        before = _exported(arguments.before.resolve(), folder / "before", names)
+        after = _exported(_ROOT, folder / "after", names)
         table = Table("model", "rows", "before, ms", "after, ms", "before / after", "difference", "MB")
-        for row in _rows(before, after, arguments.rounds, arguments.seconds):
+        for row in _rows(before, after, pairs, arguments.batches, arguments.rounds, arguments.seconds):
             table.add_row(*row)
         Console(width=120).print(table)
 

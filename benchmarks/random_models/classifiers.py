@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 # What the exporter asks for.
 _CALIBRATION_PICTURES = 64
-_PREPROCESSING = ("Cast", "Mul", "Add", "Transpose")
+_PREPROCESSING = ("Reshape", "Split", "Concat", "Cast", "Mul", "Add", "Transpose")
 _MODELS = {"resnet50": ("resnet50", 224, 1000), "small": ("resnet18", 32, 10), "resnet18_64": ("resnet18", 64, 10)}
 
 
@@ -67,9 +67,13 @@ def _export(origin: str, folder: Path, name: str, *, int8: bool) -> None:
 
 
 def _write_float_graph(source: Path, target: Path) -> None:
-    """Cut a classifier's graph at the network's input: normalisation and transposition are dropped."""
+    """Cut a classifier's graph at the network's input: normalisation and transposition are dropped.
+
+    A network that reads blocks of 2x2 pixels (export/resonnx_export/graphs/pixel_blocks.py) gets them from the planes.
+    """
     model = onnx.load(source)
     graph = model.graph
+    blocks = any(node.op_type == "Concat" and node.name.startswith("node_pixel_blocks") for node in graph.node)
     picture = "image"
     while (node := next(node for node in graph.node if picture in node.input)).op_type in _PREPROCESSING:
         graph.node.remove(node)
@@ -77,7 +81,9 @@ def _write_float_graph(source: Path, target: Path) -> None:
     for node in graph.node:
         for i, taken in enumerate(node.input):
             if taken == picture:
-                node.input[i] = "image"
+                node.input[i] = "blocks" if blocks else "image"
+    if blocks:
+        graph.node.insert(0, onnx.helper.make_node("SpaceToDepth", ["image"], ["blocks"], blocksize=2))
     axes = [axis.dim_param or axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim]
     batch, height, width, channels = axes
     image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [batch, channels, height, width])

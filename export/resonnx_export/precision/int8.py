@@ -18,6 +18,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from resonnx_server.runtime.graphs import IMAGE
 from resonnx_server.runtime.pictures.images import Pixels
 
+from resonnx_export.graphs.pixel_blocks import on_pixel_blocks
 from resonnx_export.graphs.trace import finish
 from resonnx_export.graphs.trunk import find_trunk
 
@@ -66,7 +67,8 @@ class Quantiser:
             nodes_to_exclude=self._outside + [name for block in in_float for name in self._trunk.blocks[block]],
             **({"calibration_cache_path": self._ranges} if _KEEPS_RANGES else {}),
         )
-        return finish(onnx.load(self._output))
+        # Afterwards, so that weights and ranges are quantised as those of the float32 graph.
+        return finish(on_pixel_blocks(onnx.load(self._output)))
 
 
 @contextmanager
