@@ -44,7 +44,7 @@ _FILE, _SUMS = "model.onnx", "SHA256SUMS"
 _DOC_STRING = 6
 # Tables that were measured on a busy machine are measured again, three times at most.
 _MOST_STARTS = 4
-_KINDS = ("Pss", "Rss", "Private_Dirty")
+_KINDS = ("Pss", "Rss", "Private_Dirty", "VmHWM")
 
 
 def write_models(folder: Path, source: Path, count: int) -> None:
@@ -63,9 +63,9 @@ def write_models(folder: Path, source: Path, count: int) -> None:
 
 
 def memory_mb(pid: int) -> dict[str, float]:
-    """Return a process's memory in MB: Pss, Rss, and private dirty pages (proc(5), smaps_rollup)."""
-    lines = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
-    kb = {line[0].rstrip(":"): line[1] for line in lines}
+    """Return a process's memory in MB: Pss, Rss, private dirty pages, and the largest Rss so far; see proc(5)."""
+    texts = [Path(f"/proc/{pid}/{file}").read_text() for file in ("smaps_rollup", "status")]
+    kb = {line.split()[0].rstrip(":"): line.split()[1] for line in "".join(texts).splitlines() if len(line.split()) > 1}
     return {kind: int(kb[kind]) * 1024 / 1e6 for kind in _KINDS}
 
 
