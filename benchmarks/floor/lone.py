@@ -8,7 +8,11 @@
     before          this server at --before CHECKOUT, on the front that it chooses
     ROW uvloop      the same on uvloop's event loop, where that is installed
     ROW NAME=VALUE  the same with a variable of the environment, such as GRPC_EXPERIMENTS=-event_engine_listener
-    floor           ONNX Runtime alone, one row in the fastest way
+    place lane      a server without checks on the front core, that runs requests on a thread of their own
+    place loop, place queue
+                    the same on the event loop, on the thread of gRPC's queue (floor/places.py): no hand-overs
+    floor           ONNX Runtime alone, one row in the fastest way, again and again
+    floor rested    the same, a millisecond after the run before
 
 Shown are p50 and p99 in ms, and for each request the server's processor time in microseconds and how often its threads
 fell asleep, or were put off their processor. Servers have the same latency tables, so that they choose the same
@@ -37,6 +41,9 @@ from resonnx_server.runtime.session import CPU
 _BENCHMARKS = Path(__file__).parents[1]
 _PRECISIONS = {"small": "fp32", "resnet50_int8": "int8"}
 _FRONTS = ("aio", "core")
+# Programs of floor/, with the flag that their rows' second word is for.
+_BARE = {"echo": ("bare_server.py", "--echo", "--front"), "place": ("places.py", "--place")}
+_REST_MS = 1.0
 _ROWS = "echo plain,echo aio,echo core,aio,core"
 _SWITCHES = re.compile(r"ctxt_switches:\s+(\d+)")
 
@@ -63,14 +70,11 @@ def _serving(row: str, models: Path, model: str, cache: Path, before: Path | Non
     words = row.split()
     variables = dict(word.split("=", 1) for word in words if "=" in word)
     runner = [str(_BENCHMARKS / "load/on_uvloop.py")] if "uvloop" in words else []
-    if words[0] == "echo":
-        command = [
-            sys.executable,
-            *runner,
-            str(_BENCHMARKS / "floor/bare_server.py"),
-            str(models / model / "1/model.onnx"),
-        ]
-        return running([*command, "--precision", _PRECISIONS[model], "--echo", "--front", words[1]], variables)
+    if words[0] in _BARE:
+        program, *chosen = _BARE[words[0]]
+        file = str(models / model / "1/model.onnx")
+        command = [sys.executable, *runner, str(_BENCHMARKS / "floor" / program), file]
+        return running([*command, "--precision", _PRECISIONS[model], *chosen, words[1]], variables)
     flags = ["--cache-dir", str(cache), *(["--grpc-front", words[0]] if words[0] in _FRONTS else [])]
     checkout = before if words[0] == "before" else None
     return serving(models, *flags, runner=runner, checkout=checkout, more=variables)
@@ -96,8 +100,9 @@ def main() -> None:
         (only / given.model).symlink_to(models / given.model)
         for number in range(given.rounds):
             file = only / given.model / "1/model.onnx"
-            found = measure_ways(file, CPU, _PRECISIONS[given.model], ways, given.seconds / 6)
-            rounds.add("floor", "p50 ms", value=min(each.run_ms for each in found))
+            for floor, pause_ms in (("floor", 0.0), ("floor rested", _REST_MS)):
+                found = measure_ways(file, CPU, _PRECISIONS[given.model], ways, given.seconds / 6, pause_ms)
+                rounds.add(floor, "p50 ms", value=min(each.run_ms for each in found))
             for row in rows[:: -1 if number % 2 else 1]:
                 with _serving(row, only, given.model, Path(folder) / "cache", given.before) as server:
                     before, begun = _spent(server.pid), _requests(server, given.model)

@@ -58,9 +58,15 @@ class Measured:
     row_us: float
 
 
-def measure(file: Path, provider: str, precision: str, ways: Iterable[Way], seconds: float) -> list[Measured]:
-    """Measure the ways in a new process, so that no thread pool outlives them."""
+def measure(
+    file: Path, provider: str, precision: str, ways: Iterable[Way], seconds: float, pause_ms: float = 0.0
+) -> list[Measured]:
+    """Measure the ways in a new process, so that no thread pool outlives them.
+
+    `pause_ms` is how long each caller sleeps before a run; it does not count as the run's.
+    """
     arguments = [str(file), "--provider", provider, "--precision", precision, "--seconds", str(seconds)]
+    arguments += ["--pause-ms", str(pause_ms)]
     given = json.dumps([asdict(way) for way in ways])
     command = [sys.executable, __file__, *arguments, "--ways", given]
     # Huge pages, as servers have them (load/server_process.py).
@@ -116,7 +122,7 @@ def _feeds(session: ort.InferenceSession, rows: int) -> dict[str, Array]:
     return feeds
 
 
-def _run_way(session: ort.InferenceSession, way: Way, seconds: float) -> Measured:
+def _run_way(session: ort.InferenceSession, way: Way, seconds: float, pause_s: float) -> Measured:
     """Run all callers concurrently; counts whole runs over the time they took."""
     feeds = _feeds(session, way.batch)
     start = threading.Barrier(way.callers + 1)
@@ -130,6 +136,9 @@ def _run_way(session: ort.InferenceSession, way: Way, seconds: float) -> Measure
         begin = now = time.perf_counter()
         while now < begin + seconds:
             before = now
+            if pause_s:
+                time.sleep(pause_s)
+                before = time.perf_counter()
             session.run(None, feeds)
             now = time.perf_counter()
             mine.append(now - before)
@@ -155,6 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--provider", default=CPU)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seconds", type=float, default=1.5, help="for each way")
+    parser.add_argument("--pause-ms", type=float, default=0.0, help="sleep before each run")
     parser.add_argument("--ways", help="JSON list of ways (all that make sense here)")
     given = parser.parse_args(arguments)
     ways = [Way(**way) for way in json.loads(given.ways)] if given.ways else all_ways(given.provider, usable_cores())
@@ -165,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if layout not in opened:
             opened.clear()
             opened[layout] = _open(model, given.provider, given.precision, way)
-        print(json.dumps(asdict(_run_way(opened[layout], way, given.seconds))), flush=True)
+        print(json.dumps(asdict(_run_way(opened[layout], way, given.seconds, given.pause_ms / 1e3))), flush=True)
 
 
 if __name__ == "__main__":

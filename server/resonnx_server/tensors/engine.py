@@ -224,15 +224,14 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         if job.lane_ns is not None:
             # Threads on the other cores work as long as the lane's own.
             self.comparison_processor_ns += job.lane_ns * (self.device.lanes if job.has_all_cores else 1)
-        caller = job.entries[0].caller
-        # First, as the event loop takes a while to wake.
-        self._loop.call_soon_threadsafe(job.deliver, self._stats_of(caller), self._watch_of(caller))
         for size, ns in job.times:
             job.pool.table.record(size, ns)
         if job.was_interrupted:
             self._replacement.interrupted()
         if job.lacks_memory:
             self._replacement.lacks_memory(job.pool)
+        caller = job.entries[0].caller
+        self._loop.call_soon_threadsafe(job.deliver, self._stats_of(caller), self._watch_of(caller))
 
     def _gave_up(self, job: TensorJob) -> None:
         """Fail the requests of a job whose run does not end, and replace its session; with the lock held."""
