@@ -103,6 +103,8 @@ class Remeasuring:
                 await asyncio.sleep(_LOOK_S)
                 if (generation := self._next()) is not None:
                     await self._measure(generation)
+                    # Here, as the end of this task would keep the frame of `_measure`, with the model.
+                    await self._reloader.ended()
         finally:
             self.give_up()
 
@@ -165,7 +167,6 @@ class Remeasuring:
             self._forget(generation)
         self._models.remeasured[name, result] += 1
         self._watch_requests()
-        await self._reloader.ended()
 
     def _forget(self, generation: Generation) -> None:
         self._doubts.pop(generation, None)
