@@ -31,9 +31,6 @@ _MAX_RANK: Final = 8
 # Without sizes of 0: of an empty tensor NumPy multiplies the others as well.
 _MAX_ELEMENTS: Final = 2**31 - 1
 
-# Load generators that learn the inputs from metadata send both.
-_PIXELS_AND_FILES: Final = [describe.IMAGE, describe.ENCODED_IMAGE.name]
-
 _Shape = tuple[int, ...]
 
 
@@ -136,7 +133,7 @@ def _read(reading: Mapping[str, Work[Array]]) -> Work[Tensors]:
 def _check_names(names: list[str], model: Model) -> None:
     """Raise InvalidInput unless `names` are of the model's inputs, each once, and no required one is missing."""
     # The most frequent case, without a search.
-    if names == [spec.name for spec in model.inputs] or (model.manifest is not None and names == _PIXELS_AND_FILES):
+    if names == [spec.name for spec in model.inputs]:
         return
     expected = describe.inputs(model)
     known = sorted(each.spec.name for each in expected)
