@@ -13,6 +13,7 @@ from resonnx_server.errors import ServerError
 from resonnx_server.inference.registry import Model
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository.life import remeasuring
+from resonnx_server.repository.life.reloading import Reloading
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.machine.processor_time import ProcessorTime
 from resonnx_server.scheduling.device import Device
@@ -123,6 +124,36 @@ async def test_a_load_that_measured_again_leaves_nothing(monkeypatch: pytest.Mon
             (model,) = repository.models
             serving = {*map(id, _parts(model))}
             await until(lambda: {id(part) for each in left if (part := each()) is not None} <= serving)
+
+
+async def test_a_measurement_that_is_cancelled_at_its_end_keeps_no_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Although its task, which others hold, keeps the frames of the cancellation."""
+    monkeypatch.setattr(remeasuring, "_LOOK_S", 0.001)
+    monkeypatch.setattr(remeasuring, "_QUIET_S", 0.02)
+    monkeypatch.setattr(ProcessorTime, "is_disturbed", True)
+    at_its_end = asyncio.Event()
+
+    async def ended(_: Reloading) -> None:
+        at_its_end.set()
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(Reloading, "ended", ended)
+    answering.write(tmp_path / "m" / "1", 1)
+    with no_garbage_collection():
+        async with changing(tmp_path) as repository:
+            running = asyncio.create_task(repository.control.remeasuring.run())
+            await at_its_end.wait()
+            (model,) = repository.models
+            left = weakref.ref(model)
+            del model
+            running.cancel()
+            await asyncio.wait({running})
+            answering.write(tmp_path / "m" / "1", 2)
+            await repository.seen()
+            await until(lambda: left() is None)
+            assert running.cancelled()
 
 
 def _parts(model: Model) -> list[object]:
