@@ -14,36 +14,18 @@ import argparse
 import heapq
 import random
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import Final, cast
 
+from captioners.costs import DECODERS, ENCODER, ON_ALL, ON_ONE, Costs, served, table
 from captioners.policy_server import OneAtATime, Rigid
-from resonnx import Client
 from resonnx_server.captioning.encode_policy import EncodePolicy, Load
 from resonnx_server.captioning.request import CaptionTask, Encoded
 from resonnx_server.captioning.schedule import CaptionSchedule
-from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.scheduling.measurement import sizes_up_to
+from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY, Turn
 
-# ms by rows.
-Points = Mapping[int, float]
-_ENCODER: Final[Points] = {1: 3.6, 2: 5.4, 16: 40.4}
-_DECODERS: Final[dict[str, Points]] = {
-    "LSTM, fp32": {1: 0.65, 4: 0.71, 16: 1.06, 32: 1.87, 64: 3.4},
-    "LSTM, bf16": {1: 0.66, 4: 0.75, 16: 0.8, 32: 1.05, 64: 1.8},
-    "attention": {1: 0.85, 64: 7.15},
-}
-# LSTM in fp32, encoder in int8, CPU provider: on both cores, and on one beside an encoder batch on the other.
-_ON_ALL: Final[tuple[Points, Points]] = (
-    {1: 9.3, 2: 15.6, 4: 31.3, 8: 52.3, 16: 105.4},
-    {1: 0.46, 4: 0.71, 8: 0.93, 16: 1.51, 32: 2.21, 64: 3.5},
-)
-_ON_ONE: Final[tuple[Points, Points]] = (
-    {1: 14.8, 2: 28.0, 4: 55.0, 8: 105.0, 16: 206.0},
-    {1: 0.8, 4: 1.5, 8: 1.6, 16: 2.7, 32: 4.4, 64: 6.1},
-)
 _SLOTS: Final = 64
 _LARGEST_BATCH: Final = 16
 # What Python adds to a job.
@@ -88,6 +70,8 @@ class _Caption:
     steps: int = 0
     search: Final[_Search] = _GREEDY
     on_words: Final[None] = None
+    # All are of one caller.
+    turn: Turn = (DEFAULT_PRIORITY, "")
 
 
 @dataclass(frozen=True)
@@ -98,21 +82,6 @@ class Outcome:
     p50_ms: float
     p99_ms: float
     first_word_ms: float
-
-
-@dataclass(frozen=True)
-class Costs:
-    """A captioner's tables.
-
-    Attributes:
-        encode: By pictures.
-        step: By rows.
-        instances: Jobs at once, for which these are the costs; one of them at most is a step.
-    """
-
-    encode: LatencyTable
-    step: LatencyTable
-    instances: int = 1
 
 
 @dataclass(order=True)
@@ -237,19 +206,6 @@ def _tasks(captions: Iterable[_Caption]) -> list[CaptionTask]:
     return cast(list[CaptionTask], list(captions))
 
 
-def table(points: Points, largest: int) -> LatencyTable:
-    """Return a table of all warmed sizes from a few of them (ms), by straight lines between."""
-    return LatencyTable({size: _between(points, size) * 1e6 for size in sizes_up_to(largest)})
-
-
-def _between(points: Points, size: int) -> float:
-    low = max(point for point in points if point <= size)
-    high = min((point for point in points if point > low), default=low)
-    if low == high:
-        return points[low]
-    return points[low] + (points[high] - points[low]) * (size - low) / (high - low)
-
-
 def compare(name: str, costs: Costs, beside: Costs | None = None) -> None:
     """Print each policy's outcomes: two numbers of clients, and arrivals at 70 % of rigid batches' throughput.
 
@@ -283,14 +239,6 @@ def compare(name: str, costs: Costs, beside: Costs | None = None) -> None:
         print(line)
 
 
-def served(server: str, model: str) -> Costs:
-    """Return the latency tables of a running server."""
-    with Client(server) as client:
-        encoder, decoder = client.model(model).sessions
-    encode, step = (LatencyTable({x.batch_size: x.expected_s * 1e9 for x in s.latencies}) for s in (encoder, decoder))
-    return Costs(encode, step, encoder.instances)
-
-
 def main() -> None:
     """Compare over the tables above, or over servers'."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -305,9 +253,9 @@ def main() -> None:
             parser.error("--server runs jobs at once: --rigid-server must say what they cost on all cores")
         compare(arguments.model, alone, beside if beside.instances > 1 else None)
         return
-    for name, points in _DECODERS.items():
-        compare(name, Costs(table(_ENCODER, _LARGEST_BATCH), table(points, _SLOTS)))
-    on_all, on_one = ((table(e, _LARGEST_BATCH), table(d, _SLOTS)) for e, d in (_ON_ALL, _ON_ONE))
+    for name, points in DECODERS.items():
+        compare(name, Costs(table(ENCODER, _LARGEST_BATCH), table(points, _SLOTS)))
+    on_all, on_one = ((table(e, _LARGEST_BATCH), table(d, _SLOTS)) for e, d in (ON_ALL, ON_ONE))
     compare("LSTM, fp32, CPU provider", Costs(*on_all), Costs(*on_one, instances=2))
 
 

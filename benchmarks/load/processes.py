@@ -119,7 +119,7 @@ def main() -> None:
             processes[_NGINX] = [*processes[_EACH], balancer]
         for first in {pid for pids in processes.values() for pid in pids}:
             pause(first)
-            # What is stopped does not end either.
+            # A stopped process does not end either.
             stack.callback(resume, first)
         names = list(addresses)
         for turn in range(given.rounds):

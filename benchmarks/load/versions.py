@@ -34,7 +34,7 @@ from floor.ways import Measured, Way, all_ways, single_ways
 from floor.ways import measure as measure_ways
 from load.generator import Generator, find_perf_analyzer
 from load.server_process import Serving, serving
-from processor_time import watch
+from metrics.usage import watch
 from random_models.classifiers import repository
 from reports.rounds import Rounds
 from resonnx_server.runtime.machine.host import usable_cores
@@ -121,7 +121,7 @@ def _link(folder: Path, models: Path, names: Sequence[str]) -> Path:
 class _Turns:
     """Rounds in which the versions' servers run side by side, and take turns at every row.
 
-    A shared machine's speed changes within minutes: what is compared is measured within seconds.
+    A shared machine's speed changes within minutes, so both versions are measured within seconds of each other.
     """
 
     def __init__(self, given: argparse.Namespace, rows: Sequence[str], generator: Generator, folder: Path) -> None:

@@ -23,7 +23,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from load.generator import Generator, find_perf_analyzer
-from processor_time import watch
+from metrics.usage import watch
 from random_models.classifiers import repository
 from rows.setting import CALLERS, Setting
 

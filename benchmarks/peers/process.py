@@ -52,7 +52,7 @@ def pause(pid: int) -> None:
 
 
 def resume(pid: int) -> None:
-    """Let them go on. Supervisors go on last, when those that they watch answer again."""
+    """Continue stopped processes. Supervisors come last, when the processes that they watch answer again."""
     for one in reversed(children(pid)):
         _signal(one, signal.SIGCONT)
 

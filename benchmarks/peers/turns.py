@@ -36,7 +36,7 @@ class Target:
 
     Attributes:
         running: Its process; None if it did not start.
-        peer, settings: Its package, and what it was started with.
+        peer, settings: Its package, and the settings that it was started with.
         urls: Drawn anew for each request.
         failures: What went wrong, by number of callers or START.
         hung: Whether it has stopped answering: it is asked no more.
