@@ -126,7 +126,7 @@ def _least_latency(
 
 
 def _cached(version: Version, between: str, threads_of: Mapping[int, int]) -> tuple[Choice | None, CachedChoice | None]:
-    """Return the choice that the cache has beyond doubt, and what it has."""
+    """Return the cached choice if it is beyond doubt and valid here, and the cache's entry."""
     cached = version.cache.choice(between) if version.effort.asks_cache else None
     if cached is None or cached.is_doubtful:
         return None, cached

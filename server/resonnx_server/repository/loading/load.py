@@ -26,7 +26,7 @@ class ModelUnchanged(Exception):
 
 
 class ModelLoad:
-    """One model's load. Event loop only, but for what is said otherwise.
+    """One model's load. Event loop only, except for the methods that name another thread.
 
     Args:
         folder: The model.

@@ -126,7 +126,7 @@ class Loading:
         return cores.may_begin and needed <= self._free_bytes()
 
     async def _pass_stalled(self, turns: "_Turns") -> None:
-        """Let loads pass those that do nothing, until cancelled."""
+        """Let other loads pass the stalled ones, until cancelled."""
         while True:
             left_s = self._stalled_s
             for load in turns.cores.working:

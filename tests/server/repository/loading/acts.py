@@ -1,4 +1,4 @@
-"""Loads of made-up models, each of which acts as its test says, and what is told of them."""
+"""Loads of made-up models, each of which acts as its test says, and an observer of them."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from resonnx_server.repository.loading.load import ModelLoad
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 
-# For what must happen, however slow the machine; and for what must not be waited for.
+# Time limit of events that must happen, however slow the machine.
 LONG_S = 60.0
 
 # A model that serves at once, after which others are loaded side by side. Nothing is told of it.
@@ -22,7 +22,7 @@ Act = Callable[[Progress], object]
 
 
 class Loader:
-    """Loads each model as `acts` says by its name; what it says nothing of serves at once."""
+    """Loads each model by the act of its name; a model without one serves at once."""
 
     def __init__(self, **acts: Act) -> None:
         self.acts = acts
@@ -37,7 +37,7 @@ class Loader:
 
 
 class Observer:
-    """Keeps what it is told."""
+    """Keeps the events of loads."""
 
     def __init__(self) -> None:
         self.told: dict[str, str] = {}
